@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 from typer import Option
 from typer.core import TyperCommand, TyperGroup
 
@@ -30,19 +31,20 @@ LISTED_FAILURES, FIRST_FAILURES, LISTED_REASONS = 100, 20, 10
 
 
 def console(stderr: bool = False) -> Console:
-    """Return the console of stdout, for results, or of stderr, for progress and errors.
+    """Return the console of stdout, for results, or of stderr, for progress and errors; brackets are text on both.
 
     Neither is cut to 80 columns in a pipe, or in a notebook, where `!medusa ...` has a terminal on which no bar moves.
     """
     stream = sys.stderr if stderr else sys.stdout
     in_notebook = NOTEBOOK in os.environ
     width = None if (stream.isatty() and not in_notebook) or "COLUMNS" in os.environ else PIPE_WIDTH
-    return Console(stderr=stderr, width=width, highlight=False, force_terminal=False if in_notebook else None)
+    terminal = False if in_notebook else None
+    return Console(stderr=stderr, width=width, highlight=False, markup=False, force_terminal=terminal)
 
 
 def say(text: str, style: str = "", stderr: bool = False) -> None:
-    """One line, never wrapped; brackets in it are text."""
-    console(stderr).print(text, style=style, markup=False, soft_wrap=True)
+    """One line, never wrapped."""
+    console(stderr).print(text, style=style, soft_wrap=True)
 
 
 class Commands(TyperGroup):
@@ -180,18 +182,18 @@ def working(title: str) -> Iterator[Callable[[str], None]]:
     if not terminal.is_terminal:
         yield lambda text: None
         return
-    with terminal.status(title) as status:
-        yield status.update
+    with terminal.status(Text(title)) as status:
+        yield lambda text: status.update(Text(text))
 
 
 @contextmanager
 def bar(title: str, total: int, *columns: str) -> Iterator[Show]:
     """Show a progress bar on stderr: what, how much, further columns, remaining time."""
-    texts = [TextColumn(column) for column in columns]
+    texts = [TextColumn(column, markup=False) for column in columns]
     terminal = console(stderr=True)
     count: Any = MofNCompleteColumn() if columns else TextColumn("{task.percentage:>3.0f} %")
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), count, *texts, TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False), BarColumn(), count, *texts, TimeRemainingColumn(),
         console=terminal, transient=True, speed_estimate_period=60, disable=not terminal.is_terminal,
     )  # fmt: skip
     with bar:

@@ -30,7 +30,7 @@ class Watch:
         self._rows: list[tuple[str, str, Mapping[str, Any]]] = []
         self._where = console(stderr=True)
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
             TimeRemainingColumn(), console=self._where, speed_estimate_period=60,
         )  # fmt: skip
         self._task = self._progress.add_task(title, total=len(folds))

@@ -47,14 +47,13 @@ def encoders(
     if markdown:
         print(_markdown(rows))
         return
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=f"{len(matching)} of {len(ENCODERS)} encoders", title_justify="left")
     for column in COLUMNS:
         table.add_column(column, justify="right" if column in NUMBERS else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, row))  # brackets in it are text
+        table.add_row(*row)
     console().print(table)
     say("layers: numbers 0 to this one; rows/s: 0 where rows are tokens, or one row stands for an utterance", "dim")
     for family, checked in {entry.family: entry.checked for entry in matching.values()}.items():

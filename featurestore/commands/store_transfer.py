@@ -75,7 +75,7 @@ def _print_copied(copied: "Sequence[Copied]", target: str) -> None:
 @contextmanager
 def _bytes_bar() -> "Iterator[Told]":
     terminal = console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     with Progress(
         *columns, TimeRemainingColumn(), console=terminal, transient=True, disable=not terminal.is_terminal
     ) as bar:

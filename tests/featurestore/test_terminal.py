@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
+from rich.progress import TextColumn
+from rich.table import Table
 from typer.testing import CliRunner
 
 from featurestore.terminal import bar, console, option_groups, reads, say, say_failures, typer_app, writes
@@ -79,6 +81,20 @@ def test_a_bar_moves_on_a_terminal_and_not_in_a_notebook(monkeypatch: pytest.Mon
     os.close(master)
     assert (b"\x1b[" in shown) is not notebook
     assert is_wide is notebook
+
+
+def test_brackets_are_text_in_lines_tables_and_bars(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("[speaker]", "label", title="[fold] 1")
+    table.add_row("[b]anna", "happy [laughter]")
+    console().print(table, "pip install 'medusa-ser[bench]'")
+    say("take[final].wav")
+    shown = capsys.readouterr().out
+    for text in ("[speaker]", "[fold] 1", "[b]anna", "happy [laughter]", "medusa-ser[bench]", "take[final].wav"):
+        assert text in shown
+    with bar("corpus[1]", 2, "{task.fields[rate]} [x]") as show:
+        rendered = [column(show.task).plain for column in show._bar.columns if isinstance(column, TextColumn)]
+    assert rendered[0] == "corpus[1]"
+    assert " [x]" in rendered
 
 
 def test_each_failure_has_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
