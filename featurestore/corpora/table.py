@@ -89,11 +89,27 @@ def read_table(
     manifest.notes += notes
     if label_names and manifest.has("label"):
         manifest.notes += named_codes(manifest.labels, label_names, path.name)
+    manifest.notes += _passed_over(manifest.columns)
     if not manifest.has("speaker"):
         manifest.notes.append(f"{NO_SPEAKERS}; --column speaker=YOURS names it")
     manifest.notes += _assumed_scales(manifest, attributes or {}) if LabelScheme.beside(path) is None else []
     manifest.notes += check_sounds(manifest) if check_audio else []
     return manifest
+
+
+def _passed_over(names: Sequence[str]) -> list[str]:
+    """Return a note on columns that are spelled nearly as ones of a manifest that the table lacks, such as `Split`."""
+    options = []
+    for name in names:
+        bare = name.strip().casefold()
+        if name == bare or bare in names:
+            continue
+        if bare in checks.STRING_COLUMNS or bare.startswith(OF_RATINGS):
+            options.append((name, f"--column {shlex.quote(f'{bare}={name}')}"))
+    if not options:
+        return []
+    named = ", ".join(repr(name) for name, _ in options)
+    return [f"not read, since a manifest spells them otherwise: {named}; {' '.join(option for _, option in options)}"]
 
 
 def _ratings_beside(

@@ -365,6 +365,16 @@ def test_names_that_look_like_mistakes_are_noted(tmp_path: Path) -> None:
     assert "taken for a class" not in output
 
 
+def test_columns_in_another_spelling_are_named_with_the_options_that_read_them(tmp_path: Path) -> None:
+    rows = "a,x,sad,train,1,ann\nb,y,fear,test,2,bob\n"
+    table = written(tmp_path, f"utterance_id,text,label,Split, fold,Speaker\n{rows}")
+    (note,) = [note for note in read_table(table).notes if "not read" in note]
+    assert mentions(note, "'Split'", "' fold'", "'Speaker'", "--column split=Split", "--column 'fold= fold'")
+    columns = {"split": "Split", "fold": " fold", "speaker": "Speaker"}
+    assert not [note for note in read_table(table, columns=columns).notes if "not read" in note]
+    assert read_table(table, columns=columns).column("split").tolist() == ["train", "test"]
+
+
 def test_names_of_two_unicode_forms_are_noted_and_merged_by_the_option_that_is_printed(tmp_path: Path) -> None:
     typed, macos = "Überraschung", unicodedata.normalize("NFD", "Überraschung")
     rows = f"a,x,{typed},René\nb,y,{macos},{unicodedata.normalize('NFD', 'René')}\nc,z,sad,Ann\n"
