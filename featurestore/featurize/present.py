@@ -108,7 +108,8 @@ def _lacking(
         features.refresh()  # another shard may have removed them meanwhile
     absent = set(features.missing([item.key for item in items]))
     present = {item.key: item.source for item in items if item.key not in absent | again.keys}
-    comparison = compare(present, features, verify=verify_audio, workers=workers)
+    # A shard may lack the partner whose piece was changed, or find its record made anew by another shard.
+    comparison = compare(present, features, verify=verify_audio, verify_mixtures=again.mismatched, workers=workers)
     redone = {item.key for item in items} & again.keys - absent
     if again.mismatched:
         redone |= {mismatch.key for mismatch in comparison.mismatches}

@@ -150,6 +150,7 @@ def compare(
     features: Records,
     *,
     verify: bool = False,
+    verify_mixtures: bool = False,
     workers: int = 2,
 ) -> Comparison:
     """Compare what utterances are now with what the set's rows of these keys were made from; others are left out.
@@ -157,7 +158,7 @@ def compare(
     sources: by key, a text (str), an audio file (Path) or a recording.
 
     verify: read the files also where size, date and piece are those recorded. Of a set made before identities were
-    recorded, the durations alone are compared.
+    recorded, the durations alone are compared. verify_mixtures: read those into which a piece of a file is mixed.
     """
     absent = set(features.missing(sources))
     keys = [key for key in sources if key not in absent]
@@ -173,7 +174,7 @@ def compare(
     stats = {i: stat_of(item.source) for i, item in items.items() if not isinstance(item.source, str)}
     comparison.n_unreachable = sum(stat is None for stat in stats.values())
     same = _looks_same(items, identities, stats)
-    mixed_anew = _mixed_anew(items, identities, durations_s, verify)
+    mixed_anew = _mixed_anew(items, identities, durations_s, same, verify or verify_mixtures)
     same[list(mixed_anew)] = False
     suspects = [i for i, stat in stats.items() if stat is not None and (not recorded[i] or verify or not same[i])]
     spots = sorted((i for i in stats if same[i] and recorded[i] and not verify), key=lambda i: identities.n_bytes[i])
@@ -458,11 +459,13 @@ def _looks_same(items: Mapping[int, Item], identities: Identities, stats: Mappin
     return same
 
 
-def _mixed_anew(items: Mapping[int, Item], identities: Identities, durations_s: np.ndarray, verify: bool) -> set[int]:
+def _mixed_anew(
+    items: Mapping[int, Item], identities: Identities, durations_s: np.ndarray, same: np.ndarray, verify: bool
+) -> set[int]:
     """Return the clips into which another piece than the recorded one may be mixed, of the files that are recorded.
 
-    Ends of that piece are not recorded, so that it shows by the mixture's length, or by the partner's own record, or
-    only by its samples: verify returns all that have a piece mixed in.
+    same: which items look as recorded. Ends of the piece mixed in are not recorded, so that another one shows by the
+    mixture's length, or by the partner's own record, or only by its samples: verify returns all with a piece mixed in.
     """
     sources = [items[i].source for i in range(len(items))]
     partners = {
@@ -472,9 +475,7 @@ def _mixed_anew(items: Mapping[int, Item], identities: Identities, durations_s: 
     }
     if not partners:
         return set()
-    pieces_s = np.array([piece_of(source) for source in sources])
-    then_s = np.stack([identities.starts_s, identities.ends_s], axis=1)
-    moved = np.flatnonzero(identities.recorded & ~_same_time(pieces_s, then_s).all(axis=1))
+    moved = np.flatnonzero(identities.recorded & ~same)
     moved_places = {_place_of(sources[i]) for i in moved.tolist()}
     anew = set()
     for i, partner in partners.items():

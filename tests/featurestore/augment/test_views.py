@@ -1,5 +1,6 @@
 """Augmented views: what each step does to samples, the same for a key always, and no mixture across a fold or split."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -284,12 +285,18 @@ def test_mixtures_of_another_piece_of_the_same_recording_are_refused_and_made_ag
     items, _ = items_of(after, encoder, view=viewed_part(after, mix, store))
     alone = {"u0": next(item.source for item in items if item.key == "u0")}
     assert len(compare(alone, store["logmel+mix1"], verify=True).mismatches) == 1
+    sharded = FeatureStore.open(shutil.copytree(store.path, tmp_path / "sharded"))
+    for number in (1, 2):  # whichever shard the partner is in
+        again = featurize(
+            after, encoder, sharded, "logmel+mix1", view=mix, again=Again(mismatched=True), shard=Shard(number, 2)
+        )
     again = featurize(after, encoder, store, "logmel+mix1", view=mix, again=Again(mismatched=True))
     assert again.n_again == 1 + sum(other == partner for other in partner_of.values())
     fresh = FeatureStore.create(tmp_path / "fresh")
     featurize(after, encoder, fresh, "logmel+mix1", view=mix)
     for key in after.keys:
         np.testing.assert_array_equal(store["logmel+mix1"][key], fresh["logmel+mix1"][key])
+        np.testing.assert_array_equal(sharded["logmel+mix1"][key], fresh["logmel+mix1"][key])
 
 
 @given(st.lists(st.text(min_size=1, max_size=4), unique=True, max_size=30), st.integers(0, 3))
