@@ -78,8 +78,8 @@ MAY_IMPORT = {
         "featurestore.recordings featurestore.store"
     ),
     "ensemble.report": (
-        "evaluation deepser.probes deepser.scores deepser.watch featurestore.audio featurestore.corpus "
-        "featurestore.sets featurestore.store"
+        "evaluation deepser.members deepser.probes deepser.scores deepser.watch featurestore.audio "
+        "featurestore.corpus featurestore.sets featurestore.store"
     ),
     "ensemble.recipes": (
         "evaluation deepser.config deepser.members deepser.scores featurestore featurestore.corpus "
