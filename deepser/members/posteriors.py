@@ -19,6 +19,7 @@ from featurestore.loaders.batch_loader import FeatureRef
 from featurestore.store.feature_store import FeatureStore
 
 ADAPTED = ("adapted", "speaker")  # in a specification's `extra`: of models that read each speaker's other clips
+NORMALISED_BY = "normalised_by"  # in provenance: "corpus" of models that read rows normalised by all of their corpus
 
 
 def posteriors_name(member: str) -> str:
@@ -65,6 +66,7 @@ def write_posteriors(
         "member": member.config.name,
         MADE_ON: made_on(plan, targets, np.flatnonzero(total.count)),
         ATTRIBUTE_RANGES: pack_ranges(member.attributes, member.attribute_ranges),
+        **({NORMALISED_BY: "corpus"} if member.config.train.normalise == "corpus" else {}),
     }
     spec = _spec(member, plan, member.weights_digest)
     judged = np.flatnonzero(total.count)

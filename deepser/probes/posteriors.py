@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from deepser.members.posteriors import ADAPTED, made_on, origins, posteriors_name
+from deepser.members.posteriors import ADAPTED, NORMALISED_BY, made_on, origins, posteriors_name
 from deepser.members.scales import ATTRIBUTE_RANGES, pack_ranges
 from deepser.probes.fit import ProbeResult
 from deepser.probes.member import ProbeMember
@@ -48,6 +48,8 @@ def write_probe_posteriors(store: FeatureStore, member: ProbeMember, result: Pro
     record = made_on(result.plan, result.problem, np.flatnonzero(result.judged))
     ranges = pack_ranges(result.problem.attributes, result.problem.attribute_ranges)
     provenance = {"member": member.config.name, "made_by": MADE_BY, MADE_ON: record, ATTRIBUTE_RANGES: ranges}
+    if any(best.normalise == "corpus" for best in result.models):
+        provenance[NORMALISED_BY] = "corpus"
     judged = np.flatnonzero(result.judged).tolist()
     keys = [result.problem.keys[i] for i in judged]
     durations_s, identities = origins(store, member.config.features, keys)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from deepser.members.posteriors import NORMALISED_BY
 from deepser.members.scales import check_scales
 from deepser.scores.metrics import Evaluation, evaluate
 from deepser.training.targets import Targets
@@ -47,6 +48,11 @@ def evaluate_posteriors(
 def speaker_adapted(store: FeatureStore, names: Sequence[str]) -> list[str]:
     """Those posteriors whose models read rows normalised by their own speaker."""
     return [name for name in names if dict(store[name].spec.extra).get("adapted") == "speaker"]
+
+
+def corpus_normalised(store: FeatureStore, names: Sequence[str]) -> list[str]:
+    """Those posteriors whose models read rows normalised by all of their corpus; earlier versions didn't record it."""
+    return [name for name in names if store[name].provenance.get(NORMALISED_BY) == "corpus"]
 
 
 def adapted_notes(store: FeatureStore, names: Sequence[str]) -> list[str]:

@@ -11,6 +11,9 @@ from featurestore.corpus.division import PartRecord
 from featurestore.errors import AlignmentError
 
 ADAPTED_NOTE = "speaker-adapted: its models read each speaker's other, unlabelled clips, also of the judged part"
+CORPUS_NOTE = (
+    "normalised by corpus: its models read the mean and deviation of all clips of each corpus, also the judged"
+)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any
 from deepser.members.scales import check_scales, ranges_of
 from deepser.members.sources import check_sources_once
 from ensemble.evaluation.align import ATTRIBUTE_PREFIX, PREFIX, load_posteriors
-from ensemble.evaluation.posteriors import posteriors_name, speaker_adapted, split_rows
+from ensemble.evaluation.posteriors import corpus_normalised, posteriors_name, speaker_adapted, split_rows
 from ensemble.evaluation.prediction_files import SUFFIXES, read_predictions
-from ensemble.evaluation.system import ADAPTED_NOTE, System
+from ensemble.evaluation.system import ADAPTED_NOTE, CORPUS_NOTE, System
 from featurestore.corpus.cross_corpus import CrossCorpus
 from featurestore.corpus.division import PartRecord
 from featurestore.corpus.made_on import MADE_ON, unpack
@@ -66,7 +66,11 @@ def from_store(store: FeatureStore, name: str, manifest: Manifest, checked: set[
         attributes=aligned.attributes,
         values=values[:, attribute_columns],
         fold_column=fold_column(store, name),
-        notes=(*([ADAPTED_NOTE] if speaker_adapted(store, [name]) else []), *_outdated(store, name)),
+        notes=(
+            *([ADAPTED_NOTE] if speaker_adapted(store, [name]) else []),
+            *([CORPUS_NOTE] if corpus_normalised(store, [name]) else []),
+            *_outdated(store, name),
+        ),
         made_on=made_on(store, name),
         corpora=corpora_of(store, name),
         stored=True,

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from deepser.members.posteriors import origins
+from deepser.members.posteriors import NORMALISED_BY, origins
 from deepser.members.scales import ATTRIBUTE_RANGES, pack_ranges
 from deepser.scores.metrics import Evaluation, ScoreRow
 from ensemble.evaluation.align import LAYERS, PREFIX, column_names
 from ensemble.evaluation.confidence import confidence_notes
-from ensemble.evaluation.posteriors import adapted_notes, shared_attributes, speaker_adapted
+from ensemble.evaluation.posteriors import adapted_notes, corpus_normalised, shared_attributes, speaker_adapted
 from ensemble.evaluation.protocol import check_protocol, made_of
 from ensemble.evaluation.systems import ADAPTED, MEMBER_WEIGHTS
 from ensemble.fusion.config import AnyConfig, AutoConfig, MetaConfig
@@ -83,10 +83,10 @@ def fit_ensemble(
     judged = cross_fit(problem, division, {CHOSEN: select or everyone}, [*ways, way], progress=progress)
     meta = judged.fitted[CHOSEN, way.name].meta
     chosen = {problem.members[m] for each in judged.chosen[CHOSEN].values() for m in each.members}
-    adapted = speaker_adapted(store, sorted(chosen | set(meta.members)))
+    in_use = sorted(chosen | set(meta.members))
     report = _report(
         problem, division, judged, [*ways, way], meta, name, selected=select is not None,
-        adapted=speaker_adapted(store, names), adapted_as=adapted_notes(store, sorted(chosen | set(meta.members))),
+        adapted=speaker_adapted(store, names), adapted_as=adapted_notes(store, in_use),
     )  # fmt: skip
     report = replace(report, notes=(*report.notes, *unread_classes(store, manifest, names)))
     unrated = [a for a in shared_attributes(store, manifest, names[0]) if a not in problem.targets.attributes]
@@ -97,7 +97,7 @@ def fit_ensemble(
     report = replace(report, protocol=protocol.to_dict(), held_out=_held_out(problem, division, config or MetaConfig()))
     corpora = CrossCorpus.of_manifest(manifest) if folds is None else None
     rule = corpora.rule if corpora else division.column if division.folds is None else f"cv:{division.column}"
-    _store_predictions(store, PREFIX + name, meta, division, judged, way, problem, report, bool(adapted), rule)
+    _store_predictions(store, PREFIX + name, meta, division, judged, way, problem, report, in_use, rule)
     if directory is not None:
         save_meta(directory, meta)
         text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
@@ -203,10 +203,13 @@ def _store_predictions(
     way: Technique,
     problem: Problem,
     report: EnsembleReport,
-    adapted: bool,
+    in_use: Sequence[str],
     rule: str,
 ) -> None:
-    """Write the predictions as a feature set, in place of those an earlier fit wrote under this name."""
+    """Write the predictions as a feature set, in place of those an earlier fit wrote under this name.
+
+    in_use: the members that any of the fits has.
+    """
     columns = column_names(meta.classes, tuple(meta.attributes))
     out_of_fold_by = "in-sample" if report.in_sample else "none" if division.folds is None else "fold"
     spec = FeatureSpec(
@@ -221,7 +224,7 @@ def _store_predictions(
             ("oof", out_of_fold_by),
             ("fitted_on", report.fitted_on),
             ("members", ",".join(report.members)),
-            *([("adapted", "speaker")] if adapted else []),
+            *([("adapted", "speaker")] if speaker_adapted(store, in_use) else []),
         ),
     )
     if name in store:
@@ -232,6 +235,7 @@ def _store_predictions(
         MADE_ON: pack(division.record(name), rule),
         MEMBER_WEIGHTS: made_of,
         ATTRIBUTE_RANGES: pack_ranges(tuple(meta.attributes), meta.ranges),
+        **({NORMALISED_BY: "corpus"} if corpus_normalised(store, in_use) else {}),
     }
     with store.writer(name, spec, provenance=provenance) as writer:
         for part, fused in judged.predictions[CHOSEN, way.name].items():

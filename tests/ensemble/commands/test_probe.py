@@ -159,6 +159,17 @@ def test_posteriors_are_out_of_fold_and_evaluate_says_that_they_are_adapted(prob
     assert "speaker-adapted" not in medusa("evaluate", "plain", *common).stdout
 
 
+def test_scores_of_rows_normalised_by_corpus_say_so_as_do_those_of_an_ensemble(probed: Path, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(probed / "store", tmp_path / "store"))
+    common = ("-m", probed / "corpus.csv", "-s", store, "--runs", tmp_path / "runs", "--cv", "fold")
+    choices = ("--features", "means", "--normalise", "corpus", "--no-combine", "--solver", "linear", "--device", "cpu")
+    medusa("probe", *common, "--name", "by-corpus", *choices)
+    medusa("fit-meta", *common, "--name", "both", "--meta", "soft", "--members", "plain,by-corpus")
+    for name in ("by-corpus", "both", "plain"):
+        output = medusa("evaluate", name, "-m", probed / "corpus.csv", "-s", store, "--bootstrap", "50").stdout
+        assert ("normalised by corpus" in output) == (name != "plain")
+
+
 def test_a_speaker_adapted_model_predicts_by_speaker_and_says_where_it_falls_back(probed: Path, tmp_path: Path) -> None:
     clips, model = probed / "clips", probed / "runs" / "own"
     by_folder = medusa("predict", clips, "--model", model, "--speaker-of", "folder", "-o", tmp_path / "a.csv")
