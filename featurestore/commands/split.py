@@ -114,7 +114,10 @@ def parts_table(column: str, parts: "list[Part]", *, counts: bool = True, classe
     for part in parts:
         cells = [f"{part.n_utterances:,}", f"{part.n_speakers:,}", *[f"{part.n_unknown_speakers:,}"] * unknown]
         if hours:
-            cells += [f"{part.hours:.2f}", f"{part.shortest_s:.2f}", f"{part.median_s:.2f}", f"{part.longest_s:.2f}"]
+            durations = part.hours, part.shortest_s, part.median_s, part.longest_s
+            shown = ["-" if value != value else f"{value:.2f}" for value in durations]
+            shown[0] += f" of {part.n_timed:,}" * (0 < part.n_timed < part.n_utterances)
+            cells += shown
         of_labels = [f"{n:,}" for n in part.classes.values()] + [f"{part.n_unlabelled:,}"] * unlabelled
         table.add_row(part.name or "none", *cells * counts, *of_labels * classes)
     return table

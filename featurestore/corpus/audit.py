@@ -46,6 +46,7 @@ class Part:
     n_utterances: int
     n_speakers: int
     n_unknown_speakers: int  # utterances whose speaker is missing or "Unknown"
+    n_timed: int  # utterances whose duration is known, of which are:
     hours: float  # this and the next three: NaN where no duration is known
     shortest_s: float
     median_s: float
@@ -196,6 +197,7 @@ def _part(
         n_utterances=int(in_part.sum()),
         n_speakers=len(set(part_speakers) - {None}),
         n_unknown_speakers=part_speakers.count(None),
+        n_timed=len(seconds),
         hours=float(seconds.sum() / 3600) if has_lengths else float("nan"),
         shortest_s=float(seconds.min()) if has_lengths else float("nan"),
         median_s=float(np.median(seconds)) if has_lengths else float("nan"),

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 
+from featurestore.commands.split import show_parts
 from featurestore.corpora.ravdess import read_ravdess
 from featurestore.corpus.agreement import fleiss_kappa, krippendorff_interval
 from featurestore.corpus.audio_digest import audio_contents
@@ -212,6 +213,20 @@ def test_durations_are_as_decoded_and_wrong_ones_are_noted(directory: Path) -> N
     assert part.hours == pytest.approx(0.2 / 3600)
     assert (part.shortest_s, part.median_s, part.longest_s) == (0.1, 0.1, 0.1)
     assert part_summaries(corpus, "all")[0].longest_s == 5.0
+
+
+def test_hours_of_a_part_say_of_how_many_utterances_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    table = {"utterance_id": list("abcd"), "text": list("abcd"), "fold": ["1", "1", "2", "3"]}
+    durations_s = pa.array([3600.0, None, None, 7200.0], pa.float64())
+    parts = part_summaries(Manifest(pa.table({**table, "duration_s": durations_s})), "fold")
+    assert [part.n_timed for part in parts] == [1, 0, 1]
+    show_parts("fold", parts)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert [row[4:-1] for row in rows[2:]] == [
+        ["1.00", "of", "1", "3600.00", "3600.00", "3600.00"],
+        ["-", "-", "-", "-"],
+        ["2.00", "7200.00", "7200.00", "7200.00"],
+    ]
 
 
 def test_classes_are_counted_by_part() -> None:
