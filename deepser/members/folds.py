@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from deepser.config import TrainConfig
 from deepser.training.data import Indices
 from featurestore.corpus.cross_corpus import CrossCorpus
+from featurestore.corpus.division import part_name
 from featurestore.corpus.manifest import Manifest
 from featurestore.corpus.splits import group_folds, speaker_groups
 from featurestore.errors import ManifestError
@@ -109,11 +110,11 @@ def plan_folds(
 
 def outside_folds(manifest: Manifest, column: str) -> NDArray[np.bool_]:
     """Return (N,) which utterances have no fold and are in another split than train: no model learns from them."""
-    without = [value is None or value != value or value == "" for value in manifest.column(column).tolist()]
+    folds = manifest.column(column).tolist()
     if not manifest.has("split"):
         return np.zeros(len(manifest), bool)
     splits = manifest.column("split").tolist()
-    return np.array([empty and s not in (None, "train") for empty, s in zip(without, splits, strict=True)], bool)
+    return np.array([not part_name(f) and s not in (None, "train") for f, s in zip(folds, splits, strict=True)], bool)
 
 
 def thin_draws(train: TrainConfig, labels: Indices, classes: Sequence[str], plan: FoldPlan) -> list[str]:

@@ -159,6 +159,7 @@ def assess(
         groups = by_speaker(scored, named(manifest, "speaker"), **options)
     elif scoring.by is not None:
         groups = by_group(scored, named(manifest, scoring.by), scoring.by, **options)
+    compared, assumed = (None, ()) if against is None else _compared(judged, against, manifest, options)
     return Assessment(
         system=system.name,
         evaluation=evaluation,
@@ -168,10 +169,10 @@ def assess(
         bins={name: bins for name, bins in differences.items() if bins is not None},
         calibration=_calibrated(judged, manifest, folds, held_out, system) if scoring.calibration else None,
         groups=groups,
-        against=None if against is None else _compared(judged, against, manifest, options),
+        against=compared,
         notes=(
-            *judged.system.notes,
-            *(() if against is None else (f"{against.name}: {note}" for note in notes_of(against, manifest))),
+            *scored.notes,
+            *assumed,
             *scale_notes(scored),
             *_confidence(judged, manifest, folds),
             *((*speaker_notes(manifest, n_clusters), *rare_class_notes(scored)) if scoring.n_resamples else ()),
@@ -182,11 +183,6 @@ def assess(
 def scored(system: System, manifest: Manifest, attributes: tuple[str, ...]) -> Scored:
     """Return a system's predictions of classes and these attributes beside the targets, for all of `manifest`."""
     return _judge(system, manifest, attributes).scored
-
-
-def notes_of(system: System, manifest: Manifest) -> tuple[str, ...]:
-    """Return what reading a system's predictions of a manifest's utterances had to assume, or leaves out."""
-    return _judge(system, manifest, common_attributes(manifest, system)).system.notes
 
 
 def common_attributes(manifest: Manifest, *systems: System) -> tuple[str, ...]:
@@ -215,13 +211,19 @@ def _judge(system: System, manifest: Manifest, attributes: tuple[str, ...]) -> _
     values = chosen.values[:, [chosen.attributes.index(name) for name in attributes]]
     clusters = group_names(manifest)
     scored = Scored(
-        targets.classes, targets.labels, predicted, attributes, targets.attribute_values, values, clusters, means
-    )
+        targets.classes, targets.labels, predicted, attributes, targets.attribute_values, values, clusters, means,
+        chosen.notes,
+    )  # fmt: skip
     return _Judged(chosen, targets, scored)
 
 
-def _compared(judged: _Judged, against: System, manifest: Manifest, options: dict[str, int]) -> Comparison:
-    """Both systems on what both predict: classes, attributes, and means of probabilities."""
+def _compared(
+    judged: _Judged, against: System, manifest: Manifest, options: dict[str, int]
+) -> tuple[Comparison, list[str]]:
+    """Compare two systems on what both predict: classes, attributes, and means of probabilities.
+
+    Returns the notes on the second one's predictions as well.
+    """
     attributes = common_attributes(manifest, judged.system, against)
     with_classes = judged.scored.predicted is not None and against.predicted is not None
     if not with_classes and not attributes:
@@ -236,7 +238,8 @@ def _compared(judged: _Judged, against: System, manifest: Manifest, options: dic
         ).sums()
         for scored in pair
     ]
-    return compare(sums[0], sums[1], (judged.system.name, against.name), **options)
+    notes = [f"{against.name}: {note}" for note in pair[1].notes]
+    return compare(sums[0], sums[1], (judged.system.name, against.name), **options), notes
 
 
 def _calibrated(

@@ -171,7 +171,7 @@ class Scored:
 
     labels (N,) int, -1 without consensus; predicted (N,) int, None where attributes alone were predicted; targets and
     values (N, A), targets NaN where missing; means: further (N,) values to be averaged, NaN where undefined; clusters
-    (N,): what is resampled whole, the speaker.
+    (N,): what is resampled whole, the speaker; notes: what reading the predictions had to assume, or leaves out.
     """
 
     classes: tuple[str, ...]
@@ -182,6 +182,7 @@ class Scored:
     values: np.ndarray
     clusters: np.ndarray
     means: Mapping[str, np.ndarray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def n_clusters(self) -> int:
@@ -290,9 +291,10 @@ def resample(values: np.ndarray, n_resamples: int, seed: int, stream: int = 0) -
 
 def _swaps(n_resamples: int, n_clusters: int, seed: int) -> Iterator[np.ndarray]:
     """Yield (n, G) which clusters are swapped: each way to swap some, where these are no more than asked for."""
-    if n_clusters <= n_resamples.bit_length() and 2**n_clusters - 1 <= n_resamples:
+    n_ways = 2**n_clusters - 1
+    if n_ways <= n_resamples:
         first = 1
-        for size in _chunks(2**n_clusters - 1, n_clusters):
+        for size in _chunks(n_ways, n_clusters):
             yield (np.arange(first, first + size)[:, None] >> np.arange(n_clusters)) % 2 == 1
             first += size
         return

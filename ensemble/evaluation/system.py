@@ -11,9 +11,7 @@ from featurestore.corpus.division import PartRecord
 from featurestore.errors import AlignmentError
 
 ADAPTED_NOTE = "speaker-adapted: its models read each speaker's other, unlabelled clips, also of the judged part"
-CORPUS_NOTE = (
-    "normalised by corpus: its models read the mean and deviation of all clips of each corpus, also the judged"
-)
+CORPUS_NOTE = "normalised by corpus: by the mean and deviation of all of its clips, those of the judged part included"
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.evaluation.assess import (
-    common_attributes,
-    notes_of,
-    rare_class_notes,
-    scale_notes,
-    scored,
-    speaker_notes,
-)
+from ensemble.evaluation.assess import common_attributes, rare_class_notes, scale_notes, scored, speaker_notes
 from ensemble.evaluation.bootstrap import Comparison, Difference, Interval, Scored, Sums, bootstrap, compare
 from ensemble.evaluation.multiple import corrected
 from ensemble.evaluation.parts import Part, parts_of
@@ -249,8 +242,8 @@ def _table(
     )  # fmt: skip
     own_notes = [
         f"{name}: {note}"
-        for name, system in systems.items()
-        for note in (*notes_of(system, rows), *scale_notes(judged[name]))
+        for name, scored_rows in judged.items()
+        for note in (*scored_rows.notes, *scale_notes(scored_rows))
     ]
     with_classes = next((own for own in judged.values() if own.predicted is not None), first)
     speakers = [*speaker_notes(rows, n_clusters), *rare_class_notes(with_classes)] if n_resamples else []

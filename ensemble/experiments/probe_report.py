@@ -258,10 +258,6 @@ def _layer_tables(rows: Sequence[ProbeRow], main: str) -> list[Table]:
             table.add_column(layer, justify="right", no_wrap=True)
         for name, line in zip(names, lines, strict=True):
             best = max((value for value in line if not math.isnan(value)), default=math.nan)
-            cells = [
-                "" if math.isnan(v) else Text(f"{v:.3f}".replace("0.", ".", 1), style="bold" if v == best else "")
-                for v in line
-            ]
-            table.add_row(Text(name), *cells)
+            table.add_row(Text(name), *(Text(_short(value), style="bold" if value == best else "") for value in line))
         tables.append(table)
     return tables

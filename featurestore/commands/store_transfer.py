@@ -25,7 +25,7 @@ def store_push(
     names: NamesArgument = None,
     store: StoreOption = Path("store"),
     prune: Annotated[
-        bool, writes("Then remove segments from the target whose utterances the source has in others.", "--prune")
+        bool, writes("Then remove the target's segments whose utterances the source has in other ones.", "--prune")
     ] = False,
     no_verify: NoVerify = False,
 ) -> None:

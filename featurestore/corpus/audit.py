@@ -46,8 +46,8 @@ class Part:
     n_utterances: int
     n_speakers: int
     n_unknown_speakers: int  # utterances whose speaker is missing or "Unknown"
-    n_timed: int  # utterances whose duration is known, of which are:
-    hours: float  # this and the next three: NaN where no duration is known
+    n_timed: int  # utterances whose duration is known
+    hours: float  # of these; this and the next three: NaN where there are none
     shortest_s: float
     median_s: float
     longest_s: float

@@ -75,25 +75,10 @@ class Snapshot:
             files: dict[int, RowFile] = {n: self.segments[n].scales(layer) for n in layers}
             scales = self._slices(files, numbers, firsts, counts)
         if check:
-            self._check_all(positions, layer, rows, scales)
+            for i, expected in self.unchecked(positions, layer).items():
+                _touch(rows[i])
+                self.check(int(positions[i]), layer, rows[i], None if scales is None else scales[i], expected)
         return rows, scales
-
-    def _check_all(
-        self, positions: np.ndarray, layer: str, rows: list[np.ndarray], scales: list[np.ndarray] | None
-    ) -> None:
-        """`check` what was not compared yet; of pooled rows it may be a whole corpus."""
-        unchecked = self.unchecked(positions, layer)
-        if not unchecked:
-            return
-        for i, expected in unchecked.items():
-            part, own_scales = rows[i], None if scales is None else scales[i]
-            if part.nbytes > mmap.PAGESIZE:
-                _touch(part)
-            if row_checksum(part, own_scales) != expected:
-                raise self._altered(int(positions[i]), layer)
-        fresh = np.unique(positions[list(unchecked)])
-        self._n_rows_read += int(self.index.n_rows[fresh].sum())
-        self._was_checked[self._columns[layer], fresh] = True
 
     def n_bytes(self, n_layers: int = 1) -> int:
         """Return what the rows of all utterances take in so many layers (before compression)."""
@@ -179,19 +164,16 @@ class Snapshot:
     def check(self, position: int, layer: str, rows: np.ndarray, scales: np.ndarray | None, expected: int) -> None:
         """Compare an utterance's stored rows with their checksum; StoreError when they were altered."""
         if row_checksum(rows, scales) != expected:
-            raise self._altered(position, layer)
+            segment = self.segments[int(self.index.segment[position])]
+            raise StoreError(
+                f"{segment.path}: rows of {self.index.key_bytes(position).decode()!r}, layer {layer}, were altered "
+                "since they were written (wrong checksum). `medusa store verify` lists all that is damaged; "
+                "restore it from a copy, or remove its segment (`medusa store rm SET --damaged`) and encode again."
+            )
         column = self._columns[layer]
         if not self._was_checked[column, position]:
             self._n_rows_read += int(self.index.n_rows[position])  # roughly, with several threads
         self._was_checked[column, position] = True
-
-    def _altered(self, position: int, layer: str) -> StoreError:
-        segment = self.segments[int(self.index.segment[position])]
-        return StoreError(
-            f"{segment.path}: rows of {self.index.key_bytes(position).decode()!r}, layer {layer}, were altered "
-            "since they were written (wrong checksum). `medusa store verify` lists all that is damaged; "
-            "restore it from a copy, or remove its segment (`medusa store rm SET --damaged`) and encode again."
-        )
 
     def take(self, positions: np.ndarray, layer: str, values: np.ndarray, offsets: np.ndarray) -> bool:
         """Gather plain rows with one vectorised take per segment: for utterances of a few rows, such as posteriors.
@@ -322,6 +304,8 @@ class Snapshot:
 
 def _touch(rows: np.ndarray) -> None:
     """Bring the rows' pages in from disk, other threads running meanwhile: the checksum would hold them all up."""
+    if rows.nbytes <= mmap.PAGESIZE:
+        return
     flat = rows.reshape(-1).view(np.uint8)
     flat.take(np.arange(0, flat.size, mmap.PAGESIZE))
 

@@ -99,8 +99,8 @@ class FeatureStore:
     def keeping_sets(self) -> "FeatureStore":
         """Return the same store, which opens each feature set once and gives it again, with what it has looked up.
 
-        For a run that reads a set in many places; its segments stay those of the first look, until `refresh`. Of such a
-        store it is the store itself.
+        For a run that reads a set in many places; its segments stay those of the first look, until `refresh`. A store
+        that does so already is returned itself.
         """
         if self._kept is not None:
             return self
