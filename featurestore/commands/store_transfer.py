@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from typer import Argument
 
-from featurestore.runtime.wording import format_bytes
+from featurestore.runtime.wording import counted, format_bytes
 from featurestore.terminal import StoreOption, console, reads, say, writes
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ def _print_copied(copied: "Sequence[Copied]", target: str) -> None:
         skipped = f", {len(each.skipped)} there already" if each.skipped else ""
         say(f"{each.name}: {len(each.copied)} segments copied ({format_bytes(each.n_bytes)}){skipped}{removed}")
         if each.kept:
-            n = sum(each.kept.values())
             say(
-                f"{each.name}: {len(each.kept)} segments not pruned, for {n:,} of their utterances are not here; "
+                f"{each.name}: {counted(len(each.kept), 'segment')} not pruned, with "
+                f"{counted(sum(each.kept.values()), 'utterance')} that this store lacks; "
                 f"medusa store pull {target} {each.name} brings them"
             )
     if not copied:
